@@ -155,9 +155,10 @@ class BufferPool:
     def close(self) -> None:
         """Unmap the spare buffers; those still out go when they are given back."""
         self._closed = True
-        while self._spare:
+        while True:
             try:
+                # And not a look whether there is one: that orders nothing between the threads.
                 chunk = self._spare.pop()
             except IndexError:
-                return  # another thread has just closed the last one
+                return
             chunk.close()

@@ -1,7 +1,7 @@
 """Calls of devices: what each thread is doing in one, and which call lasts for long.
 
 The data path pays nothing for :func:`under_way`: a job is noted once for the thread that runs it, and says itself which
-call it is in. Atomic: each store and look-up of the note.
+call it is in. Atomic: each store and look-up of the note, and the copy of all.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def under_way(longer_than: float = LONG) -> list[Seen]:
     """The calls that have lasted for so many seconds, the longest first; only those that run the plug-in's own code."""
     now = monotonic_ns()
     found: list[Seen] = []
-    for ident, noted in list(NOTES.items()):
+    for ident, noted in NOTES.copy().items():
         call = None if noted is None else noted.call()
         if call is None or (now - call.since) / 1e9 < longer_than:
             continue

@@ -223,14 +223,15 @@ class ChunkQueues:
                 ready(brought)
 
     def _deliver_part(self, queue: ChunkQueue, those: PartQueue, chunk: Chunk) -> None:
-        limit, grants = UNLIMITED, list[Grant]()
+        grants: Sequence[Grant] = ()
         if self._windows is not None:
             with self._windows_lock:
-                limit = queue.window.limit
-                grants += self._windows.received(queue.position)
+                grants = self._windows.received(queue.position)
         carried: list[tuple[Ready, Chunk | bool]] = []
         with queue.lock:
-            those.parts.put(chunk.index, chunk, chunk.last, limit)
+            # The limit is read here, where parts are counted: those that were granted later may have been put before
+            # this one. It only rises, and did before its grant went out. Atomic: the read.
+            those.parts.put(chunk.index, chunk, chunk.last, queue.window.limit)
             for effect in list(those.ready):
                 if (answer := those.take(effect)) is None:
                     break

@@ -127,7 +127,7 @@ class BlockingAwareScheduler(Scheduler):
         self._worker_lacks = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()
         self._workers: list[Worker] = []
-        self._idle = 0
+        self._idle = self._coming = 0  # the latter were made, and have not come to the queue yet
         self._ending = False
         self.spawn(f"{setup.side}-workers-watch", self._look_after)
 
@@ -137,7 +137,7 @@ class BlockingAwareScheduler(Scheduler):
             return
         with self._lock:
             self._jobs.append(job)
-            if len(self._jobs) <= self._idle:
+            if len(self._jobs) <= self._idle + self._coming:
                 self._job_waits.notify()
             elif len(self._workers) < min(self._cpus, self._limit):
                 self._add()
@@ -160,13 +160,15 @@ class BlockingAwareScheduler(Scheduler):
 
     def _work(self, worker: Worker) -> None:
         worker.begin()
-        while (job := self._next()) is not None:
+        job = self._next(first=True)
+        while job is not None:
             try:
                 self._perform(job, worker)
             except BaseException as error:  # noqa: BLE001 -- it reaches the caller through drain
                 self.ended(job, error)
             else:
                 self.ended(job, None)
+            job = self._next()
 
     def _perform(self, job: Job, worker: Worker) -> None:
         """Perform all of a job, and say meanwhile what the worker is inside of."""
@@ -179,8 +181,9 @@ class BlockingAwareScheduler(Scheduler):
         finally:
             worker.inside = None
 
-    def _next(self) -> Job | None:
+    def _next(self, *, first: bool = False) -> Job | None:
         with self._lock:
+            self._coming -= first
             self._idle += 1
             while not self._jobs:
                 if self._ending:
@@ -209,7 +212,7 @@ class BlockingAwareScheduler(Scheduler):
                     return
 
     def _lacking(self) -> bool:
-        return len(self._jobs) > self._idle and len(self._workers) < self._limit
+        return len(self._jobs) > self._idle + self._coming and len(self._workers) < self._limit
 
     def _add_missing(self) -> bool:
         # A thread that waits for the interpreter's lock computes in its turns: with as many turns as there are CPUs,
@@ -220,7 +223,7 @@ class BlockingAwareScheduler(Scheduler):
         blocked = len(waits) - max(0, sum(wait in SENDS for wait in waits) - self._channels)
         runnable = len(self._workers) - self._idle - blocked
         missing = self._cpus - runnable if runnable else max(self._cpus, len(self._workers))
-        missing = min(missing, len(self._jobs) - self._idle, self._limit - len(self._workers))
+        missing = min(missing, len(self._jobs) - self._idle - self._coming, self._limit - len(self._workers))
         for _ in range(missing):
             self._add()
         return missing > 0
@@ -229,3 +232,4 @@ class BlockingAwareScheduler(Scheduler):
         worker = Worker()
         self.spawn(f"{self._name}-{len(self._workers)}", lambda: self._work(worker))
         self._workers.append(worker)
+        self._coming += 1

@@ -92,11 +92,11 @@ class Book:
 
     def knows(self, job: Job) -> bool:
         """Whether the job is open, or has been run to its end."""
-        return job in self._open or _state(job) == inspect.GEN_CLOSED
+        return job in self._open or inspect.getgeneratorstate(job.steps) == inspect.GEN_CLOSED
 
     def waits(self, job: Job) -> bool:
         """Whether the job is open and nobody has begun it."""
-        return job in self._open and not _has_begun(job)
+        return job in self._open and not job.begun
 
     def wait(self) -> bool:
         """Return when no job is open, or after a tick; whether none is."""
@@ -119,7 +119,7 @@ class Book:
         """For how many seconds no job has made headway, and the switch was as ``thrown`` says."""
         now = time.monotonic()
         with self._changed:
-            seen = (thrown, self._ended, [(job, _state(job), job.since) for job in self._open])
+            seen = (thrown, self._ended, [(job, job.begun, job.effect is None, job.since) for job in self._open])
             if seen != self._seen or now - self._looked > max(GAP, 4 * self.tick):
                 self._seen, self._since = seen, now
             self._looked = now
@@ -128,7 +128,7 @@ class Book:
     def stuck(self, quiet: float) -> bool:
         """Whether ``quiet`` seconds without headway are too many, while a job waits for the model."""
         jobs = self._jobs()
-        begun = [job for job in jobs if _state(job) not in (inspect.GEN_CREATED, inspect.GEN_CLOSED)]
+        begun = [job for job in jobs if _is_under_way(job)]
         if len(begun) == len(jobs):
             return False
         pending = [job.effect for job in begun]
@@ -142,9 +142,9 @@ class Book:
         if not jobs:
             return ""
         kinds = (
-            ("", [job for job in jobs if _state(job) not in (inspect.GEN_CREATED, inspect.GEN_CLOSED)], _doing),
-            ("accepted and never begun: ", [job for job in jobs if not _has_begun(job)], _named),
-            ("run, and not reported as ended: ", [job for job in jobs if _state(job) == inspect.GEN_CLOSED], _named),
+            ("", [job for job in jobs if _is_under_way(job)], _doing),
+            ("accepted and never begun: ", [job for job in jobs if not job.begun], _named),
+            ("run, and not reported as ended: ", [job for job in jobs if job.begun and job.effect is None], _named),
         )
         ended = f"{self._ended} of {count_of(self._ended + len(jobs), 'job')} ended"
         return "; ".join([ended, *(_listed(*kind) for kind in kinds if kind[1])])
@@ -154,12 +154,10 @@ class Book:
             return list(self._open)
 
 
-def _state(job: Job) -> str:
-    return inspect.getgeneratorstate(job.steps)
-
-
-def _has_begun(job: Job) -> bool:
-    return _state(job) != inspect.GEN_CREATED
+def _is_under_way(job: Job) -> bool:
+    # By what it says itself. Its generator must not be asked while a thread is in it: without the interpreter lock one
+    # that runs then seems not to have begun. Atomic: each read.
+    return job.begun and job.effect is not None
 
 
 def _named(job: Job) -> str:

@@ -51,8 +51,9 @@ class PerDeviceScheduler(Scheduler):
 
     def release(self) -> None:
         """Let each thread end after the jobs that it has."""
-        for queue in self._queues.values():
-            queue.put(None)
+        with self._making:
+            for queue in self._queues.values():
+                queue.put(None)
 
     def _queue(self, number: int, lane: int, name: str) -> SimpleQueue[Job | None]:
         with self._making:

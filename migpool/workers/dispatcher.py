@@ -126,7 +126,10 @@ class Dispatcher:
         """``task`` was appended without the lock, and ``express`` has ended meanwhile: perhaps no worker saw it."""
         with self.lock:
             if task.queued:
-                self.tasks.remove(task)
+                try:
+                    self.tasks.remove(task)
+                except ValueError:
+                    return  # a signal handler has raised before the append
                 self.offer(task)
 
     def submit(self, task: Task, seconds: float | None) -> bool:
@@ -238,15 +241,18 @@ class Dispatcher:
             if tasks.back:
                 self.express = express
         if tasks.back or tasks.ahead:
+            worker.task = (tasks.ahead or tasks.back)[0]
             task = tasks.take()
             if self.blocked:
                 self.admit()
             return task
         if self.blocked:
             submitter = self.blocked.popleft()
+            worker.task = submitter.task
             submitter.admitted = True
             submitter.gate.release()
             return submitter.task
+        worker.task = None
         self.running -= 1
         self.idle.append(worker)
         if self.closed:
@@ -296,6 +302,7 @@ class Dispatcher:
         for task in itertools.chain([worker.inbox.get()], self.drain()):
             if task is not None and task.begin():
                 task.settle(None, BrokenThreadPool(*error.args))
+        worker.task = None
 
     def replace(self, worker: Worker) -> None:
         """The thread of ``worker`` dies of an exception raised in it from outside; what waits must still run."""
@@ -325,6 +332,7 @@ class Dispatcher:
             worker = self.idle[-1]
             del self.idle[-1]
             self.running += 1
+            worker.task = task
             worker.inbox.put(task)
         elif fresh is not None and self.running < self.max_workers:
             self.running += 1
@@ -400,9 +408,7 @@ class Dispatcher:
         """After a fork, in the child: no tasks, and no thread but the one that forked, if that is a worker of ours."""
         survivor = self.crew.workers.get(threading.current_thread())
         lost = [*self.tasks, *(submitter.task for submitter in self.blocked)]
-        for worker in self.crew:
-            if worker is not survivor:
-                lost += worker.tasks()
+        lost += [worker.task for worker in self.crew if worker is not survivor and worker.task is not None]
         self._begin()
         for task in lost:
             task.stay_with_parent()

@@ -180,10 +180,16 @@ class WorkerPool(ThreadPoolExecutor):
                 dispatcher.submit(task, None)
             return task
         task.queued = True
-        express.append(task)
-        # Looked at again after the append: see Dispatcher.following.
-        if dispatcher.express is None:
+        try:
+            express.append(task)
+            # Looked at again after the append: see Dispatcher.following.
+            if dispatcher.express is None:
+                dispatcher.recheck(task)
+        except BaseException:
+            # A signal handler has raised before that look: with a task in the queue and no worker that saw it, later
+            # ones would wait behind it for ever.
             dispatcher.recheck(task)
+            raise
         return task
 
     def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

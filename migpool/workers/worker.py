@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from migpool.workers.future import TaskFuture
@@ -58,7 +58,9 @@ class Worker:
     def __init__(self, dispatcher: Orders, number: int, task: Task) -> None:
         self.dispatcher = dispatcher
         self.number = number
-        self.task: Task | None = None  # what it runs: a child of a fork has to know
+        # What it runs, or was handed: a child of a fork has to know, which may come at any instant. So it stands here
+        # before it leaves the queue, or the inbox; written by the dispatcher, with its lock held.
+        self.task: Task | None = task
         self._unclaimed = threading.Lock()
         # By the inbox and not as an argument: a thread keeps its arguments, and with them the first result, all its
         # life.
@@ -114,7 +116,7 @@ class Worker:
             return False
         following = task if task.begin() else self.next_begun()
         while following is not None:
-            task = self.task = following
+            task = following
             result, error = task.run()
             lock = self.dispatcher.lock
             if not lock.acquire(False):
@@ -136,17 +138,7 @@ class Worker:
             elif not begun and following is not None and not following.begin():
                 following = self.next_begun()
             del task, result, error  # nothing of this task is kept while the next one runs
-            self.task = None
         return True
-
-    def tasks(self) -> Iterator[Task]:
-        """What it runs and what it was handed, for who owns the worker alone: the child of a fork."""
-        if self.task is not None:
-            yield self.task
-        while not self.inbox.empty():
-            task = self.inbox.get_nowait()
-            if task is not None:
-                yield task
 
     def next_begun(self) -> Task | None:
         """The next task that was not cancelled; None: there is none, and the worker is idle."""

@@ -39,7 +39,7 @@ _SSE: Final = tuple(range(x86_const.UC_X86_REG_XMM0, x86_const.UC_X86_REG_XMM0 +
 _ALL: Final = _GENERAL + _BASES + _CONTROLS + _X87 + _SSE
 
 _PARTS: Final = (slice(0, 18), slice(18, 20), slice(20, 24), slice(24, 32), slice(32, 48))
-"""Where each kind of register stands in the batch that is read and written at once."""
+"""Where each kind of register stands in the batch that is read at once."""
 _MANTISSA: Final = (1 << 64) - 1
 _NEVER_REACHED: Final = program.CODE + program.PAGE_SIZE
 
@@ -132,7 +132,9 @@ class UnicornVcpu:
             *(fpu[f"xmm{n}_low"] | fpu[f"xmm{n}_high"] << 64 for n in range(16)),
         ]
         try:
-            self._engine.reg_write_batch(tuple(zip(_ALL, values, strict=True)))
+            # One by one: in releases up to 2.1.1 of Unicorn the call that takes all of them does nothing.
+            for register, value in zip(_ALL, values, strict=True):
+                self._engine.reg_write(register, value)
         except unicorn.UcError as error:
             raise DeviceError(f"Unicorn refused a register ({error}): the state is damaged") from error
         self._engine.mem_write(self._page, sets["page"])
@@ -168,7 +170,7 @@ class UnicornMachine:
 
     def __init__(self, count: int, *, cpu: CpuChoice = "small") -> None:
         assert cpu == "small"
-        if not hasattr(unicorn.Uc, "reg_write_batch"):
+        if not hasattr(unicorn.Uc, "reg_read_batch"):
             raise DeviceError(f"Unicorn {unicorn.__version__} is too old: install 2.1 or newer")
         try:
             self.vcpus = tuple(UnicornVcpu(index) for index in range(count))

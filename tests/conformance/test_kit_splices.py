@@ -105,6 +105,8 @@ def test_a_device_that_counts_its_calls_is_caught() -> None:
 
 def test_a_device_that_goes_by_a_place_of_its_own_is_caught() -> None:
     assert found("round-trip", "pool:2+receiver", StaysAtTheBeginning).outcome is Outcome.PASSED
-    finding = found("spliced", "pool:2+receiver", StaysAtTheBeginning)
-    assert finding.outcome is Outcome.FAILED
+    # When a chunk comes decides which way it goes. Without the interpreter lock all go the same way in some checks.
+    findings = (found("spliced", "pool:2+receiver", StaysAtTheBeginning) for _ in range(30))
+    finding = next((one for one in findings if one.outcome is Outcome.FAILED), None)
+    assert finding is not None
     assert "is not the source's" in finding.text or "is not what was sent" in finding.text

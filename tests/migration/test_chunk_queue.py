@@ -11,6 +11,7 @@ from migpool.core.machine import Machine
 from migpool.errors import Cancelled
 from migpool.flow.window import Grant, Windows
 from migpool.migration.chunk_queue import ChunkQueues
+from tests.support.pool_gates import Caller, until_blocked
 from tests.support.rig import Scripted
 from tests.support.tagging import Tagged
 
@@ -77,3 +78,27 @@ def test_a_grant_that_cannot_be_made_known_costs_nobody_what_came(tagged: bool) 
         assert brought.pop() is chunk
         windows.loaded(0)
     assert failed
+
+
+def test_a_part_may_come_behind_those_that_were_granted_after_it() -> None:
+    """Another channel's thread may be quicker: what was granted meanwhile counts, not what was when the part came."""
+    machine = Machine("m", [Tagged(0)])
+    arrivals = ChunkQueues(machine.slots, lambda _: None, CancelSwitch(), lambda _: None)
+    windows = Windows(devices=1, rooms=8)
+    arrivals.use_credits(windows)
+    queue = arrivals.by_slot[0]
+    assert queue.parts is not None
+
+    def part(tag: int) -> Chunk:
+        chunk = Chunk(4096)
+        chunk.index, chunk.length, chunk.last = tag, 1, False
+        return chunk
+
+    assert windows.limit(0) == 1
+    with queue.lock:
+        slow = Caller(lambda: arrivals.deliver(queue, part(0)))
+        until_blocked(slow)
+        windows.loaded(0)
+        queue.parts.parts.put(1, part(1), False, windows.limit(0))
+    slow.outcome()
+    assert queue.parts.parts.received == 2

@@ -139,7 +139,7 @@ def test_where_every_job_has_begun_the_peer_is_the_judge() -> None:
     job = Job("load", steps(), slot)
     book.enter(job)
     assert book.stuck(SHORT)
-    next(job.steps)
+    job.begun, job.effect = True, next(job.steps)
     assert not book.stuck(10 * SHORT)
 
 
@@ -152,9 +152,32 @@ def test_a_job_in_a_device_may_take_the_whole_limit() -> None:
     first, second = (Job("load", steps(), slot) for _ in range(2))
     book.enter(first)
     book.enter(second)
-    first.effect = next(first.steps)
+    first.begun, first.effect = True, next(first.steps)
     assert not book.stuck(0.9)
     assert book.stuck(1.0)
+
+
+def test_a_job_that_runs_never_seems_to_wait_for_a_thread() -> None:
+    book, slot = Book(1.0), Machine("m", [Scripted(0)]).slots[0]
+    over = threading.Event()
+
+    def steps() -> Steps:
+        effect = Acquire(slot)
+        while not over.is_set():
+            yield effect
+
+    job = Job("save", steps(), slot)
+    book.enter(job)
+    assert "never begun" in book.standing()
+    job.begun, job.effect = True, next(job.steps)
+    thread = threading.Thread(target=lambda: [None for _ in job.steps if over.is_set()])
+    thread.start()
+    try:
+        told = {book.standing().partition(": ")[0] for _ in range(20_000)}
+    finally:
+        over.set()
+        thread.join(LIMIT)
+    assert not any("never begun" in each for each in told), told
 
 
 def test_a_job_begins_once_and_ends_once() -> None:

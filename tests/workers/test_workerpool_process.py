@@ -153,6 +153,46 @@ def test_a_child_finds_the_pool_empty_and_working_and_the_parent_is_not_disturbe
     assert outcome(program) == (0, "", "")
 
 
+def test_a_child_finds_each_task_cancelled_wherever_its_worker_was() -> None:
+    # A fork at each call that a worker makes, and at the end of each, from its birth to its second task's end.
+    program = f"""
+        {CHILD}
+        class Held:
+            def __init__(self, at):
+                self.left, self.here, self.go_on = at, threading.Event(), threading.Event()
+            def __call__(self, *_):
+                self.left -= 1
+                if not self.left:
+                    sys.setprofile(None)
+                    self.here.set()
+                    self.go_on.wait(20)
+        def forked_at(step):
+            held = Held(step)
+            threading.setprofile(held)
+            pool = WorkerPool(1, max_pending=None, idle_timeout=None)
+            gate = threading.Event()
+            # The second is in before the first ends: no submission waits for a lock that the held worker has.
+            first, second = pool.submit(gate.wait), pool.submit(abs, -2)
+            gate.set()
+            while not (reached := held.here.wait(0.001)) and not second.done():
+                pass
+            threading.setprofile(None)
+            def check():
+                assert all(each.done() for each in (first, second)), step
+            if reached:
+                in_child(check)
+            held.go_on.set()
+            assert (first.result(20), second.result(20)) == (True, 2)
+            pool.shutdown()
+            return reached
+        step = 1
+        while forked_at(step):
+            step += 1
+        print(step > 20)
+    """
+    assert outcome(program) == (0, "True\n", "")
+
+
 def test_a_child_forked_while_threads_submit_never_inherits_a_taken_lock() -> None:
     program = f"""
         {CHILD}
