@@ -92,7 +92,7 @@ class Passage:
         self.failure = ""
         self._broken: socket.socket | None = None
         self._answer = b""
-        self._first: FlowFile | None = None
+        self._first: FlowFile | None = None  # of whom has ended it first
 
     def start(self, threads: ThreadGroup) -> None:
         """Begin to pass on, on two threads."""
@@ -189,24 +189,28 @@ class Passage:
             else:
                 while self._pass_some(origin, target, file, SMALL):
                     pass
-            file.ended = Ended.CLOSED
+            self._ended(file, Ended.CLOSED, by=file)
             shut(target, reading=False)
         except _Stopped:
-            file.ended = Ended.CUT
+            self._ended(file, Ended.CUT, by=file)
         except _OriginGone:
-            file.ended = Ended.BROKEN
+            self._ended(file, Ended.BROKEN, by=file)
             self._broken = self._broken or target
         except _TargetGone:
-            file.ended = Ended.REFUSED
+            self._ended(file, Ended.REFUSED, by=self._destination if file is self._source else self._source)
             shut(origin, writing=False)  # over UNIX sockets the sender hears of it at once
         except OSError as error:  # no descriptor for a pipe is left
-            file.ended = Ended.CUT
+            self._ended(file, Ended.CUT, by=file)
             self.failure = f"it cannot be passed on: {error.strerror or error}"
             self._broken = self._broken or target
         finally:
             file.close()
-            self._first = self._first or file
             self._one_ended()
+
+    def _ended(self, file: FlowFile, how: Ended, *, by: FlowFile) -> None:
+        # Before the other side is shown it: that one ends at once, and would seem to have been the first.
+        self._first = self._first or by
+        file.ended = how
 
     def _one_ended(self) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from migpool.streams.record import doorway as doorway_module
+from migpool.streams.record import passage as passage_module
 from migpool.streams.record import recorder as recorder_module
 from migpool.streams.record.index import Role, load
 from migpool.transport.address import Address
+from migpool.transport.sockets import shut
 from migpool.wire.multifd import INITIAL_SIZE, initial_packet
 from migpool.wire.sections import Kind
 from tests.support.pool_gates import until
@@ -242,8 +245,22 @@ def test_a_source_comes_after_one_that_greeted_and_does_not_go_on(
 
 
 def test_who_is_refused_by_the_destination_is_no_stranger(tmp_path: Path) -> None:
-    with listener("unix", tmp_path) as (door, to):
-        between = Between(place("unix", tmp_path, "near"), to, tmp_path / "recording")
+    refused(tmp_path)
+
+
+def test_nor_is_who_ends_at_once_when_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(sock: socket.socket, *, reading: bool = True, writing: bool = True) -> None:
+        shut(sock, reading=reading, writing=writing)
+        if "destination-0" in threading.current_thread().name:
+            until(lambda: not any("source-0" in thread.name for thread in threading.enumerate()))
+
+    monkeypatch.setattr(passage_module, "shut", told)
+    refused(tmp_path)
+
+
+def refused(folder: Path) -> None:
+    with listener("unix", folder) as (door, to):
+        between = Between(place("unix", folder, "near"), to, folder / "recording")
         with dial(between.address, GREETING) as source:
             with accept(door) as destination:
                 read(destination, len(GREETING))
